@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,23 +39,41 @@ func churn(ctx context.Context, h *kit.Host, name, network string, started, fail
 	}
 }
 
+// introductions counts how often the engine has asked a plugin that logs calls
+// what it can, which it does once after each start of the plugin.
+func introductions(t *testing.T, h *kit.Host) int {
+	t.Helper()
+	log, err := os.ReadFile(h.LogFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(log, []byte("verb=IpamDriver.GetCapabilities"))
+}
+
 // killAfter kills the plugin over and over, whatever it is doing, each time when
-// it has taken connections for a while. An engine looks for the socket during
-// the first half second, and switches a plugin off that dies before.
+// it has worked for a while. An engine half a second after a plugin's start
+// looks for its socket, and switches one off that has died by then (moby
+// pluginPostStart): so the engine has to know it before the next kill.
 func killAfter(t *testing.T, h *kit.Host, while time.Duration, times int) {
 	t.Helper()
 	for range times {
-		waitPlugin(t, h)
 		select {
 		case <-time.After(while):
 		case <-t.Context().Done():
 		}
+		before := introductions(t, h)
 		killPlugin(t, h)
+		waitFor(t, time.Minute, "the engine to know the plugin again", func(context.Context) error {
+			if introductions(t, h) == before {
+				return errors.New("it has not asked")
+			}
+			return nil
+		})
 	}
 }
 
 func TestFaultKillsAmidStartsAndStopsLeaveNothing(t *testing.T) {
-	h := freshSeaway(t, kit.HostOptions{})
+	h := freshSeaway(t, kit.HostOptions{}, "LOG_LEVEL=debug")
 	docker(t, h, "network", "create", "-d", kit.Plugin, "--ipam-driver", kit.Plugin, "--subnet", "10.99.0.0/26", "blue")
 	container(t, h, "steady", "--network", "blue")
 	ctx, stop := context.WithCancel(testContext(t))
@@ -69,7 +90,6 @@ func TestFaultKillsAmidStartsAndStopsLeaveNothing(t *testing.T) {
 	if started.Load() == 0 {
 		t.Error("no container was started between the kills")
 	}
-	waitPlugin(t, h)
 	enabled(t, h)
 	for _, name := range churned {
 		_, _ = h.Docker(testContext(t), "rm", "-f", name) // it is there or not
@@ -102,15 +122,16 @@ func TestFaultStoppedProcessHoldsUpOnlyItsCall(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	goOn := time.AfterFunc(5*time.Second, func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
-	defer goOn.Stop()
+	goOn := func() error { return syscall.Kill(pid, syscall.SIGCONT) }
+	defer func() { _ = goOn() }() // else the host does not end
 	ended := make(chan error, 1)
 	go func() {
 		_, err := h.Docker(ctx, "run", "-d", "--name", "late", "--network", "blue", kit.Image)
 		ended <- err
 	}()
 	t.Cleanup(func() { cleanDocker(t, h, "rm", "-f", "late") })
-	quick, cancel := context.WithTimeout(ctx, 4*time.Second)
+	// The engine gives a call 30 s.
+	quick, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for _, args := range [][]string{{"ps"}, {"exec", "server", "true"}, {"run", "--rm", kit.Image, "true"}} {
 		if _, err := h.Docker(quick, args...); err != nil {
@@ -121,6 +142,9 @@ func TestFaultStoppedProcessHoldsUpOnlyItsCall(t *testing.T) {
 	case err := <-ended:
 		t.Errorf("docker run ended while the plugin stood still: %v", err)
 	default:
+	}
+	if err := goOn(); err != nil {
+		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {
 		t.Fatal(err)

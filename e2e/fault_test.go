@@ -17,9 +17,12 @@ import (
 // containers notice of it. This file has what they share.
 
 const (
-	// stallLimit is how long a bulk transfer may stand still. Nothing that is
-	// tried here may touch it; the limit is for a machine that is busy.
-	stallLimit = 1500 * time.Millisecond
+	// stallLimit is how long a network may hold a bulk transfer up. Nothing
+	// that is tried here may touch it.
+	stallLimit = 500 * time.Millisecond
+	// bulkRate is that of the bulk transfer, in MiB per second: several tests
+	// run at once, and have to leave each other some of the machine.
+	bulkRate = "32"
 	// noticed is how soon what was deleted is back when the kernel tells.
 	noticed = 5 * time.Second
 	// unnoticed is how soon it is back when nothing tells.
@@ -47,7 +50,7 @@ func startTraffic(t *testing.T, h *kit.Host, network string) traffic {
 	f := traffic{h: h, name: network}
 	container(t, h, f.server(), "--network", network)
 	container(t, h, f.loss(), "--network", network, "--", "/probe", "loss", f.server()+":8080")
-	container(t, h, f.stream(), "--network", network, "--", "/probe", "stream", f.server()+":8080")
+	container(t, h, f.stream(), "--network", network, "--", "/probe", "stream", "-rate", bulkRate, f.server()+":8080")
 	f.flows(t)
 	return f
 }
@@ -88,12 +91,14 @@ func (f traffic) unharmed(t *testing.T) {
 	report(t, f.h, f.loss(), &lost)
 	var stalled streamReport
 	report(t, f.h, f.stream(), &stalled)
-	t.Logf("traffic: %d datagrams, %d lost, longest gap %d ms; %d MiB of bulk, longest stall %d ms", lost.Sent,
-		lost.Sent-lost.Received, lost.LongestGapMS, stalled.Blocks>>4, stalled.LongestStallMS)
+	t.Logf("traffic: %d datagrams, %d lost, longest gap %d ms; %d MiB of bulk, longest stall %d ms, %d segments resent", lost.Sent,
+		lost.Sent-lost.Received, lost.LongestGapMS, stalled.Blocks>>4, stalled.LongestStallMS, stalled.Resent)
 	if lost.Sent < 100 || lost.Received != lost.Sent {
 		t.Errorf("datagrams were lost: %+v", lost)
 	}
-	if stalled.Broken != "" || stalled.Blocks == 0 || stalled.LongestStallMS > stallLimit.Milliseconds() {
+	// A stall in which nothing was sent again is the machine's, not the network's.
+	held := stalled.Resent > 0 && stalled.LongestStallMS > stallLimit.Milliseconds()
+	if stalled.Broken != "" || stalled.Blocks == 0 || held {
 		t.Errorf("the bulk transfer suffered: %+v", stalled)
 	}
 }

@@ -110,6 +110,7 @@ type lossReport struct {
 type streamReport struct {
 	Blocks         int
 	LongestStallMS int64
+	Resent         int
 	Broken         string
 }
 

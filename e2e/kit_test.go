@@ -197,7 +197,7 @@ func TestKitMeasuresLossAndStalls(t *testing.T) {
 	}
 	var stalled streamReport
 	report(t, h, "stream", &stalled)
-	if stalled.LongestStallMS < 900 || stalled.Blocks == 0 || stalled.Broken != "" {
+	if stalled.LongestStallMS < 900 || stalled.Resent == 0 || stalled.Blocks == 0 || stalled.Broken != "" {
 		t.Errorf("the stream was cut off for a second, but the report is %+v", stalled)
 	}
 }

@@ -9,14 +9,18 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // blockSize is how much of a stream one acknowledgement byte stands for.
 const blockSize = 64 << 10
 
-// settle is how long after the last datagram a reply still counts.
-const settle = time.Second
+// settle is how long after the last datagram a reply still counts. On a busy
+// machine both ends wait for their turn.
+const settle = 3 * time.Second
 
 // Loss is what "probe loss" reports.
 type Loss struct {
@@ -30,6 +34,10 @@ type Stream struct {
 	Blocks int
 	// LongestStallMS is the longest time without progress, in milliseconds.
 	LongestStallMS int64
+	// Resent is how many segments had to be sent again. A network that holds
+	// data up for longer than some 200 ms makes TCP do that (RFC 6298); a busy
+	// machine, on which a process waits for its turn, does not.
+	Resent int
 	// Broken says why the connection ended early, if it did.
 	Broken string `json:",omitempty"`
 }
@@ -117,11 +125,12 @@ func countReplies(c net.Conn) Loss {
 	}
 }
 
-// runStream sends blocks to a server as fast as it takes them, and measures
-// the time between acknowledgements.
+// runStream sends blocks to a server, as fast as it takes them or at a rate,
+// and measures the time between acknowledgements.
 func runStream(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("stream", flag.ContinueOnError)
 	length := flags.Duration("for", time.Hour, "how long to send")
+	rate := flags.Int("rate", 0, "MiB to send per second; 0: as many as go")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -139,22 +148,46 @@ func runStream(ctx context.Context, args []string) error {
 		_ = c.SetWriteDeadline(time.Now())
 		_ = c.SetReadDeadline(time.Now().Add(settle))
 	})
-	go sendBlocks(c)
-	return json.NewEncoder(os.Stdout).Encode(countAcks(ctx, c))
+	go sendBlocks(c, *rate)
+	report := countAcks(ctx, c)
+	report.Resent, err = resent(c)
+	return errors.Join(err, json.NewEncoder(os.Stdout).Encode(report))
 }
 
 // sendBlocks writes until that fails, and then tells the server that no more
 // will come. The reading side reports what went wrong.
-func sendBlocks(c net.Conn) {
+func sendBlocks(c net.Conn, rate int) {
 	block := make([]byte, blockSize)
-	for {
+	began := time.Now()
+	for sent := 1; ; sent++ {
 		if _, err := c.Write(block); err != nil {
 			break
+		}
+		if rate > 0 {
+			due := time.Duration(sent) * time.Second / time.Duration(rate<<20/blockSize)
+			time.Sleep(due - time.Since(began))
 		}
 	}
 	if half, ok := c.(*net.TCPConn); ok {
 		_ = half.CloseWrite()
 	}
+}
+
+// resent asks the kernel how many segments of a connection were sent again.
+func resent(c net.Conn) (int, error) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var info *unix.TCPInfo
+	var infoErr error
+	err = raw.Control(func(fd uintptr) {
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if err = errors.Join(err, infoErr); err != nil {
+		return 0, fmt.Errorf("read TCP_INFO: %w", err)
+	}
+	return int(info.Total_retrans), nil
 }
 
 // countAcks counts acknowledgements until the stream ends. An end before that
