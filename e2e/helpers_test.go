@@ -110,7 +110,7 @@ type lossReport struct {
 type streamReport struct {
 	Blocks         int
 	LongestStallMS int64
-	Resent         int
+	Timeouts       int
 	Broken         string
 }
 

@@ -181,7 +181,9 @@ func TestKitMeasuresLossAndStalls(t *testing.T) {
 	if err := h.Cut(ctx); err != nil {
 		t.Fatal(err)
 	}
-	inFails(t, h, "first", "/probe", "get", "-timeout", "1s", address)
+	// Long enough that the host does not just keep the datagrams until it has
+	// found its neighbour again, which it tries for three seconds.
+	inFails(t, h, "first", "/probe", "get", "-timeout", "4s", address)
 	if err := h.Heal(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +193,14 @@ func TestKitMeasuresLossAndStalls(t *testing.T) {
 	})
 	var lost lossReport
 	report(t, h, "loss", &lost)
-	// How many are sent in that second depends on how busy the machine is.
+	// How many are sent meanwhile depends on how busy the machine is.
 	if gone := lost.Sent - lost.Received; gone < 10 || lost.Received == 0 || lost.LongestGapMS < 900 {
-		t.Errorf("one second of 5 ms datagrams was cut off, but the report is %+v", lost)
+		t.Errorf("four seconds of 5 ms datagrams were cut off, but the report is %+v", lost)
 	}
 	var stalled streamReport
 	report(t, h, "stream", &stalled)
-	if stalled.LongestStallMS < 900 || stalled.Resent == 0 || stalled.Blocks == 0 || stalled.Broken != "" {
-		t.Errorf("the stream was cut off for a second, but the report is %+v", stalled)
+	if stalled.LongestStallMS < 900 || stalled.Timeouts == 0 || stalled.Blocks == 0 || stalled.Broken != "" {
+		t.Errorf("the stream was cut off for four seconds, but the report is %+v", stalled)
 	}
 }
 

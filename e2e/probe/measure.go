@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // blockSize is how much of a stream one acknowledgement byte stands for.
@@ -34,10 +34,11 @@ type Stream struct {
 	Blocks int
 	// LongestStallMS is the longest time without progress, in milliseconds.
 	LongestStallMS int64
-	// Resent is how many segments had to be sent again. A network that holds
-	// data up for longer than some 200 ms makes TCP do that (RFC 6298); a busy
-	// machine, on which a process waits for its turn, does not.
-	Resent int
+	// Timeouts is how often nothing came back for so long that TCP sent again
+	// what it had sent (RFC 6298; from 200 ms on in Linux). A network that holds
+	// data up makes it do that; a busy machine, on which a process waits for its
+	// turn, does not.
+	Timeouts int
 	// Broken says why the connection ended early, if it did.
 	Broken string `json:",omitempty"`
 }
@@ -148,9 +149,14 @@ func runStream(ctx context.Context, args []string) error {
 		_ = c.SetWriteDeadline(time.Now())
 		_ = c.SetReadDeadline(time.Now().Add(settle))
 	})
+	before, err := timeouts()
+	if err != nil {
+		return err
+	}
 	go sendBlocks(c, *rate)
 	report := countAcks(ctx, c)
-	report.Resent, err = resent(c)
+	after, err := timeouts()
+	report.Timeouts = after - before
 	return errors.Join(err, json.NewEncoder(os.Stdout).Encode(report))
 }
 
@@ -173,21 +179,26 @@ func sendBlocks(c net.Conn, rate int) {
 	}
 }
 
-// resent asks the kernel how many segments of a connection were sent again.
-func resent(c net.Conn) (int, error) {
-	raw, err := c.(syscall.Conn).SyscallConn()
+// timeouts is how often TCP has run into a retransmission timeout in this network
+// namespace (proc_net_netstat(5), TCPTimeouts): the kernel had to send something
+// again because no answer came at all.
+func timeouts() (int, error) {
+	table, err := os.ReadFile("/proc/net/netstat")
 	if err != nil {
 		return 0, err
 	}
-	var info *unix.TCPInfo
-	var infoErr error
-	err = raw.Control(func(fd uintptr) {
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	})
-	if err = errors.Join(err, infoErr); err != nil {
-		return 0, fmt.Errorf("read TCP_INFO: %w", err)
+	var names []string
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "TcpExt:" {
+			continue
+		}
+		if i := slices.Index(names, "TCPTimeouts"); i >= 0 && i < len(fields) {
+			return strconv.Atoi(fields[i])
+		}
+		names = fields
 	}
-	return int(info.Total_retrans), nil
+	return 0, errors.New("this kernel does not count TCP's timeouts")
 }
 
 // countAcks counts acknowledgements until the stream ends. An end before that

@@ -137,7 +137,10 @@ func (h *Host) restart(withJournal bool) error {
 	h.Fault = nil
 	h.open()
 	h.Fault = fault
-	return h.begin()
+	if err = h.begin(); err != nil && fault != nil {
+		err = h.begin() // the engine starts a plugin again that is of no use
+	}
+	return err
 }
 
 // begin is what app does before the first verb. It may crash as well, and is then done again.

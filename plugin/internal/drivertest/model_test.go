@@ -59,7 +59,7 @@ func TestModel(t *testing.T) {
 
 // during has a fault happen while something is done, or none.
 func (w *walk) during(t *rapid.T, lost int, do func()) {
-	kind := rapid.SampledFrom([]string{"none", "none", "none", "crash", "journal", "store", "unknown", "reply", "away"}).Draw(t, "fault")
+	kind := rapid.SampledFrom([]string{"none", "none", "none", "crash", "journal", "store", "unknown", "reply", "away", "slow"}).Draw(t, "fault")
 	at := rapid.IntRange(0, 12).Draw(t, "at")
 	w.hit = false
 	count := func() bool {
@@ -94,6 +94,16 @@ func (w *walk) during(t *rapid.T, lost int, do func()) {
 		}
 	case "reply":
 		w.Lose = func(string) bool { return count() }
+	case "slow": // the engine: what it does not use meanwhile is taken back
+		w.Before = func(string) error {
+			if count() {
+				Pass(2 * time.Minute)
+				_ = w.Host.Sweep()
+				Pass(2 * time.Minute)
+				_ = w.Host.Sweep()
+			}
+			return nil
+		}
 	case "away":
 		w.Before = func(string) error {
 			if count() || at < 0 && at >= -lost {

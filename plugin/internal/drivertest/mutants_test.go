@@ -32,7 +32,7 @@ func mutants() []mutant {
 		},
 		{
 			"any pool releases any address", "ipamdriver/addresses.go",
-			"return bound || !used[c.Network.ID][a.Addr]", "return bound || used != nil",
+			"\treturn !lives, err\n", "\treturn true || lives, err\n",
 		},
 		{
 			"an address in use is given", "ipamdriver/space.go",
